@@ -211,7 +211,7 @@ class TrainerConfig(_Strict):
     cache_dir: str | None = Field(None, description="folder of decoded images; default: RUN/cache")
     keep_checkpoints: bool = Field(False, description="keep checkpoints and RUN/cache when the run is complete")
     isolated: bool | None = Field(
-        None, description="train each member in a process of its own; default: on Linux, unless objects prevent it"
+        None, description="train each member in a separate process; default: on Linux, unless objects prevent it"
     )
     timeout: PositiveFloat | None = Field(
         1800.0, description="seconds without a finished batch after which a member in its own process fails; null: none"

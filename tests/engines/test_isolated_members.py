@@ -1,4 +1,4 @@
-"""Members trained in processes of their own: the same results and messages, and what prevents it."""
+"""Members trained in separate processes: the same results and messages, and what prevents it."""
 
 import json
 from pathlib import Path

@@ -222,17 +222,25 @@ def text(content: bytes) -> bytes:
     return b"no checkpoint"
 
 
+TWO_EPOCHS = replace(EPOCHS, epochs=2, batch_size=24)
+
+
+def train_twice(train: Train, undisturbed: Path, tmp_path: Path) -> tuple[Path, MemberFolder]:
+    """Train two epochs; return the folder of an undisturbed training and the member folder of this one."""
+    whole = undisturbed / "two"
+    if not whole.is_dir():
+        train(whole, TWO_EPOCHS)
+    train(tmp_path, TWO_EPOCHS)
+    return whole, member_folder(tmp_path)
+
+
 @pytest.mark.parametrize("damage", sampled([truncated, zeros, half_zeros, flipped, empty, text], [truncated, flipped]))
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     train: Train, undisturbed: Path, tmp_path: Path, damage: Callable[[bytes], bytes], lines: list[str]
 ) -> None:
-    two = replace(EPOCHS, epochs=2, batch_size=24)
-    whole, folder = undisturbed / "two", member_folder(tmp_path)
-    if not whole.is_dir():
-        train(whole, two)
-    train(tmp_path, two)
+    whole, folder = train_twice(train, undisturbed, tmp_path)
     folder.last.write_bytes(damage(folder.last.read_bytes()))
-    train(tmp_path, two)
+    train(tmp_path, TWO_EPOCHS)
     assert lines == ["small: last.ckpt is damaged; continuing from previous.ckpt"]
     require_identical(tmp_path, whole)
 
@@ -240,14 +248,10 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
 def test_without_an_undamaged_checkpoint_the_training_starts_again(
     train: Train, undisturbed: Path, tmp_path: Path, lines: list[str]
 ) -> None:
-    two = replace(EPOCHS, epochs=2, batch_size=24)
-    whole, folder = undisturbed / "two", member_folder(tmp_path)
-    if not whole.is_dir():
-        train(whole, two)
-    train(tmp_path, two)
+    whole, folder = train_twice(train, undisturbed, tmp_path)
     for file in (folder.last, folder.previous):
         file.write_bytes(flipped(file.read_bytes()))
-    train(tmp_path, two)
+    train(tmp_path, TWO_EPOCHS)
     assert lines == ["small: last.ckpt and previous.ckpt are damaged; training from the beginning"]
     require_identical(tmp_path, whole)
 

@@ -1,4 +1,4 @@
-"""Measure and train members in processes of their own: a crash, a hang or an exit ends one member only."""
+"""Measure and train members in separate processes: a crash, a hang or an exit ends one member only."""
 
 import logging
 import math
@@ -29,7 +29,7 @@ MEASURING_SECONDS = 60.0
 def train_isolated(
     training: Training, index: int, seconds: float | None = None, ending: float = 0.0, expected: float = 0.0
 ) -> Outcome:
-    """Train a member as :func:`train_member` does, in a process of its own if that is possible.
+    """Train a member as :func:`train_member` does, in a separate process if that is possible.
 
     Args:
         training: the run.
@@ -52,7 +52,7 @@ def train_isolated(
 
 
 def measure_isolated(training: Training, index: int, scoring: ScoringTimes, left: float) -> Cost | Outcome:
-    """Build and measure a member, in a process of its own if that is possible.
+    """Build and measure a member, in a separate process if that is possible.
 
     Args:
         training: the run.

@@ -1,4 +1,4 @@
-"""Functions in processes of their own: results, messages, limits, and how a process that ended is described."""
+"""Functions in separate processes: results, messages, limits, and how a process that ended is described."""
 
 import logging
 import os

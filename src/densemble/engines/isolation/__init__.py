@@ -1,4 +1,4 @@
-"""Run a function in a process of its own: a server that has imported everything forks it (Linux).
+"""Run a function in a separate process: a server that has imported everything forks it (Linux).
 
 The messages between the processes are pickled objects on private socket pairs; nothing is read from files.
 """

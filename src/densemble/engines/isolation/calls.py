@@ -1,4 +1,4 @@
-"""Call a function in a process of its own, and tell how that process ended."""
+"""Call a function in a separate process, and tell how that process ended."""
 
 import atexit
 import logging
@@ -30,7 +30,7 @@ from densemble.errors import DensembleError, ResourceError
 from densemble.progress.phases import Mirror
 
 ISOLATED = True
-"""Whether members are trained in processes of their own if ``trainer.isolated`` does not say. Tests change it."""
+"""Whether members are trained in separate processes if ``trainer.isolated`` does not say. Tests change it."""
 GRACE_SECONDS = 10.0
 """Seconds between SIGTERM and SIGKILL: a training saves a checkpoint within its epoch."""
 DUMP_SECONDS = 0.5
@@ -158,7 +158,7 @@ def _open_streams() -> Iterator[tuple[int, int]]:
 
 
 def call(function: Callable[..., Any], *arguments: Any, limits: JobLimits = NO_LIMITS) -> Any:
-    """Call a function in a process of its own and return its result; messages and progress appear here.
+    """Call a function in a separate process and return its result; messages and progress appear here.
 
     Args:
         function: function at the top level of a module that can be imported.
